@@ -91,7 +91,9 @@ class Shift:
         self.catalogue = Catalogue(self._actuators(), settings.services)
         self.holds = Holds(settings.hold.while_, clock)
         self.lanes = Lanes(
-            lambda incident: self.loop.advance(incident), stepped=lambda: self.dispatcher.wake()
+            lambda incident: self.loop.advance(incident),
+            stepped=lambda: self.dispatcher.wake(),
+            stumbled=lambda incident, reason: self.loop.stumbled(incident, reason),
         )
         detector = Detector([rule for plan in config.perceivers for rule in plan.rules], clock)
         placement = Placement(graph, PlacementRules(grace_until=ship.grace_until))

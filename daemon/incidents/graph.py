@@ -20,6 +20,11 @@ class Graph:
         """The Resource as the graph knows it."""
         return self._owners.get(resource, resource)
 
+    @property
+    def owners(self) -> Mapping[str, str]:
+        """Resource → the service that it belongs to."""
+        return self._owners
+
     def parts(self, node: str) -> tuple[str, ...]:
         """The node itself and every Resource that belongs to it."""
         return (node, *(resource for resource, owner in self._owners.items() if owner == node))

@@ -86,6 +86,7 @@ class Casebook:
             verbs=self._inventory.verbs,
             tried=tried,
             evidence=tuple(seq for _, mine, seq in signals if mine),
+            owners=self._inventory.graph.owners,
         )
 
     def _signals(self, conn: Connection, row: Row[Any]) -> list[tuple[Signal, bool, int]]:
