@@ -66,6 +66,7 @@ class App:
             self.store = await Store.open(
                 config.places.state / "midwatch.db", self._clock, ballast_size=settings.ballast
             )
+            self.store.on_damage = self._damaged
             opened.push_async_callback(self.store.close)
             server = Server(self, config.places.socket, _group(config))
             opened.push_async_callback(server.stop)
@@ -79,6 +80,10 @@ class App:
         self._following = asyncio.create_task(self._follower.run(), name="files")
         notify("READY=1", f"STATUS={self._standing()}")
         log.info("ready: %s, socket %s", self._standing(), config.places.socket)
+
+    def _damaged(self) -> None:
+        log.critical("the journal is damaged; midwatch ends, and the next start restores the last copy")
+        self.lost.set()
 
     async def stop(self) -> None:
         """Finish the steps under way, then leave. What is unfinished is on disk."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -147,13 +147,17 @@ class _Related:
         return Placed(home.id, "joined", told)
 
 
+_AFRESH: Mapping[str, Any] = {"state": State.OPEN.value, "remedy": 0, "step": 0}
+"""An open incident begins with the first remedy of whatever is found."""
+
+
 def _new_root(tx: Tx, row: Row[Any], node: str, signal: Row[Any]) -> None:
     """The trouble lies deeper than thought. What waits or was handed over to somebody who has not taken it is looked at again; what is
     being done is finished first."""
     again = row.state in (State.INVESTIGATING, State.WAITING) or (
         row.state == State.ESCALATED and row.acked_by is None
     )
-    fresh = {"state": State.OPEN.value, "diagnosis": None} if again else {}
+    fresh = {**_AFRESH, "diagnosis": None} if again else {}
     if again:
         _void(tx, row.id, f"the trouble lies deeper: {node}")
     _change(tx, row.id, resource=node, title=_title(signal), **fresh)
@@ -204,7 +208,7 @@ def _reopen(tx: Tx, row: Row[Any], signal: Row[Any]) -> str:
     """The same trouble again. Its attempts still count: what did not last is not tried for ever."""
     times = row.reopened + 1
     fresh = {
-        "state": State.OPEN.value,
+        **_AFRESH,
         "resolved_at": None,
         "diagnosis": None,
         "held": None,

@@ -27,6 +27,7 @@ from daemon.reason.base import Reasoner
 from daemon.store.store import Store, Tx
 
 T = TypeVar("T")
+Writes = Callable[[Tx], None]
 MOST_REMEDIES = 3
 """Remedies that may really be tried for one incident; then a person."""
 HELD_AGAIN = 1.0
@@ -39,6 +40,10 @@ CALM_AGAIN = 10.0
 """Seconds between looks at whether what came and went stays away."""
 PATIENCE = 60.0
 """Seconds for which trouble that is brewing below is waited for; it may never become a Signal."""
+
+
+def _nothing(tx: Tx) -> None:
+    """Nothing is to be written first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +123,36 @@ class Loop:
 
     async def _diagnose(self, row: Row[Any]) -> float | None:
         # Root before symptom: what this hangs on is looked at now, and what is found there may move the root or merge incidents.
-        if await self._cases.brewing_below(row.resource) and self._patient(row):
-            return LOOK_AGAIN
-        if await self._store.read(lambda conn: moved_on(conn, row)):
-            return 0
+        if self._cases.hangs_on_others(row.resource):
+            if await self._cases.brewing_below(row.resource) and self._patient(row):
+                return LOOK_AGAIN
+            if await self._store.read(lambda conn: moved_on(conn, row)):
+                return 0
         plan = Plan(await self._reasoner.diagnose(await self._cases.case(row)))
-        await self._unless_moved_on(row, lambda tx: diagnosed(tx, row, plan))
-        return 0
+        # Written with the gate's answer in one transaction, so that the first action waits for the disk once less.
+        return await self._try(row, plan, lambda tx: diagnosed(tx, row, plan))
 
     def _patient(self, row: Row[Any]) -> bool:
         return bool(0 <= self._clock.wall() - row.changed_at < PATIENCE)
 
-    async def _try(self, row: Row[Any], plan: Plan) -> float | None:
+    async def _try(self, row: Row[Any], plan: Plan, first: Writes = _nothing) -> float | None:
         """Bring the next remedy before the gate."""
         remedies = plan.diagnosis.remedies
         if row.remedy >= len(remedies) or row.attempts >= MOST_REMEDIES:
-            return await self._escalate(row, _handed_over(plan, row.attempts))
-        return await self._pass(row, plan)
+            return await self._escalate(row, _handed_over(plan, row.attempts), first)
+        return await self._pass(row, plan, first=first)
 
-    async def _pass(self, row: Row[Any], plan: Plan, approval: str | None = None) -> float | None:
+    async def _pass(
+        self, row: Row[Any], plan: Plan, approval: str | None = None, first: Writes = _nothing
+    ) -> float | None:
+        """Ask the gate; `first` is written before its answer."""
+
+        def stale(tx: Tx) -> bool:
+            if moved_on(tx.conn, row):
+                return True
+            first(tx)
+            return False
+
         passage = await self._gate.judge(
             row.id,
             _step(row, plan),
@@ -144,7 +160,7 @@ class Loop:
             remedy=row.remedy,
             step=row.step,
             approval=approval,
-            stale=lambda tx: moved_on(tx.conn, row),
+            stale=stale,
             then=lambda tx, passage: self._follow(tx, row, plan, passage, approval),
         )
         if passage.way == "intended":
@@ -208,8 +224,11 @@ class Loop:
 
     async def _ask_again(self, row: Row[Any]) -> float | None:
         """What was asked does not hold any more. Before anything was done the incident is looked at afresh."""
+        place: dict[str, Any] = {} if row.step else {"remedy": 0}
         state = State.ACTING if row.step else State.OPEN
-        await self._unless_moved_on(row, lambda tx: move(tx, row.id, state, "the question is put again"))
+        await self._unless_moved_on(
+            row, lambda tx: move(tx, row.id, state, "the question is put again", **place)
+        )
         return 0
 
     async def _keep_asking(self, row: Row[Any], approval: Row[Any]) -> float:
@@ -312,7 +331,7 @@ class Loop:
         if not others:
             self._people.resolve(tx, row, done)
             return None
-        move(tx, row.id, State.OPEN, f"{done}; but {others[0].summary}", diagnosis=None)
+        move(tx, row.id, State.OPEN, f"{done}; but {others[0].summary}", diagnosis=None, remedy=0, step=0)
         return 0
 
     async def _take_back(self, row: Row[Any], plan: Plan) -> float | None:
@@ -363,14 +382,21 @@ class Loop:
             return called
         return CALM_AGAIN if called is None else min(called, CALM_AGAIN)
 
-    async def _escalate(self, row: Row[Any], reason: str) -> float | None:
-        await self._unless_moved_on(row, lambda tx: self._people.escalate(tx, row, reason))
+    async def _escalate(self, row: Row[Any], reason: str, first: Writes = _nothing) -> float | None:
+        def work(tx: Tx) -> None:
+            first(tx)
+            self._people.escalate(tx, find_incident(tx.conn, row.id) or row, reason)
+
+        await self._unless_moved_on(row, work)
         return 0
 
     # shared ----------------------------------------------------------------------------------------------------
 
     async def _over(self, row: Row[Any], reason: str, approval: str | None = None) -> bool:
-        """Close the incident if nothing of it is left; judged and written in one transaction, so that no new finding falls between."""
+        """Close the incident if nothing of it is left; judged again in the transaction that closes it, so that no new finding falls
+        between."""
+        if not await self._store.read(lambda conn: correlate.all_clear(conn, row.id, self._clock.wall())):
+            return False
 
         def work(tx: Tx) -> bool:
             if not correlate.all_clear(tx.conn, row.id, tx.now):

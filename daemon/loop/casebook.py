@@ -55,6 +55,9 @@ class Casebook:
     def settle(self, resource: str) -> float:
         return self._inventory.settle.get(resource, 0.0)
 
+    def hangs_on_others(self, resource: str) -> bool:
+        return bool(self._inventory.graph.below(resource))
+
     async def brewing_below(self, resource: str) -> bool:
         """Look now at all that the Resource hangs on; True when trouble shows there that is about to become a Signal."""
         graph = self._inventory.graph

