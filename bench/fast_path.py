@@ -33,7 +33,7 @@ SERVICE = """
 
 [perceivers.s{n}]
 kind = "log"
-path = "{dir}/{n}.log"
+path = "{dir}/{n}/service.log"
 resource = "service:s{n}"
 every = "30s"
 signals = [{{ name = "fault", match = "FAULT" }}]
@@ -65,7 +65,8 @@ def measure(directory: Path) -> list[Figure]:
     place = directory / "fast"
     place.mkdir(parents=True)
     for n in range(FAULTS):
-        (place / f"{n}.log").touch()
+        (place / str(n)).mkdir()
+        (place / str(n) / "service.log").touch()
     with subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout is not None
         receiver.stdout.readline()
@@ -98,7 +99,7 @@ def _provoke(place: Path, arrivals: IO[str]) -> tuple[list[float], list[float]]:
     """Milliseconds from line to signal, and those of an fdatasync between faults."""
     taken, syncs = [], []
     for n in range(FAULTS):
-        with (place / f"{n}.log").open("a") as log:
+        with (place / str(n) / "service.log").open("a") as log:
             began = time.perf_counter()
             log.write("FAULT\n")
         if not select.select([arrivals], [], [], PATIENCE)[0]:

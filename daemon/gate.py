@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, literal_column, or_, select
+from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select
 
 from actuators.base import Action, Check
 from daemon.act.catalogue import Catalogue
@@ -191,10 +191,12 @@ class Gate:
         return key
 
 
+_TIMES_DONE = select(func.count()).select_from(ATTEMPT).where(ATTEMPT.c.target == bindparam("on"))
+
+
 def _hands(conn: Connection, target: str) -> tuple[str | None, int]:
     """Who works on the target, and how often that was done so far."""
-    count = select(func.count()).select_from(ATTEMPT).where(ATTEMPT.c.target == target)
-    return worked_on_for(conn, target), conn.execute(count).scalar_one()
+    return worked_on_for(conn, target), conn.execute(_TIMES_DONE, {"on": target}).scalar_one()
 
 
 def _busy(conn: Connection, judged: _Judged) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from actuators.base import Action, Actuator, Check, Outcome, Result
 from daemon.act.catalogue import Catalogue
@@ -37,9 +37,12 @@ def attempt_key(action: Action, incident: str, number: int) -> str:
     return hashlib.sha256(canonical(facts).encode()).hexdigest()
 
 
+_WORKED_ON = select(LOCK.c.incident).where(LOCK.c.target == bindparam("on"))
+
+
 def worked_on_for(conn: Connection, target: str) -> str | None:
     """The incident for which an attempt on the target is under way."""
-    found: str | None = conn.execute(select(LOCK.c.incident).where(LOCK.c.target == target)).scalar()
+    found: str | None = conn.execute(_WORKED_ON, {"on": target}).scalar()
     return found
 
 

@@ -14,6 +14,7 @@ from daemon.store.store import Tx
 from daemon.store.tables import CONTROL
 
 PAUSE = "pause"
+_CONTROLS = select(CONTROL)
 
 
 class Holds:
@@ -37,7 +38,7 @@ class Holds:
 
     def switched(self, conn: Connection) -> str:
         """What people switched on: the pause first, then holds that have not run out."""
-        rows = conn.execute(select(CONTROL)).all()
+        rows = conn.execute(_CONTROLS).all()
         for row in sorted(rows, key=lambda row: row.name != PAUSE):
             if row.due is None or remaining(self._clock, Deadline.from_text(row.due)) > 0:
                 what = "paused" if row.name == PAUSE else f"held ({row.name.removeprefix('hold:')})"

@@ -20,10 +20,8 @@ from daemon.model.deadline import Deadline
 from daemon.model.domain import Severity, State
 from daemon.model.message import Message
 from daemon.store.store import Store, Tx
-from daemon.store.tables import table
+from daemon.store.tables import APPROVAL, ATTEMPT, CONTROL, INCIDENT, JOURNAL, OUTBOX, SIGNAL
 
-INCIDENT, SIGNAL, APPROVAL, ATTEMPT = table("incident"), table("signal"), table("approval"), table("attempt")
-JOURNAL, OUTBOX, CONTROL = table("journal"), table("outbox"), table("control")
 LONGEST_TIMELINE = 500
 """Newest journal rows of one incident that are shown; `earlier` counts the rest."""
 MOST_HOLDS = 100

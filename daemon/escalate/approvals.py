@@ -15,9 +15,8 @@ from daemon.escalate.text import plain
 from daemon.model.deadline import Deadline
 from daemon.model.policy import Terms
 from daemon.store.store import Tx
-from daemon.store.tables import Approval
+from daemon.store.tables import APPROVAL
 
-APPROVAL = Approval.__table__  # type: ignore[attr-defined]
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """What ids are made of: nothing that looks or sounds like something else of it."""
 LONGEST_REASON = 500

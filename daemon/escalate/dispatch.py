@@ -19,13 +19,13 @@ from sqlalchemy import ColumnClause, Connection, Row, case, func, literal_column
 from daemon.clock import Clock
 from daemon.errors import DeliveryError, StoreError
 from daemon.escalate.base import Channel, Channels
-from daemon.escalate.outbox import LATE, LATE_TRIES, OUTBOX, enqueue
+from daemon.escalate.outbox import LATE, LATE_TRIES, enqueue
 from daemon.escalate.text import plain
 from daemon.model.domain import Severity, State
 from daemon.model.message import Message
 from daemon.store.crashpoints import point
 from daemon.store.store import Store, Tx
-from daemon.store.tables import Incident
+from daemon.store.tables import INCIDENT, OUTBOX
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ LONGEST_REST = 30.0
 LONGEST_ERROR = 300
 MOST_STRAYS = 100
 
-INCIDENT = Incident.__table__  # type: ignore[attr-defined]
 Rest = Callable[[asyncio.Event, float | None], Awaitable[None]]
 """Waits until the event is set or the seconds are over; None: nothing is due."""
 

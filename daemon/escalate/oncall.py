@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 
 from daemon.clock import Clock, deadline, remaining
-from daemon.escalate.outbox import OUTBOX, enqueue
+from daemon.escalate.outbox import enqueue
 from daemon.escalate.routes import told
 from daemon.model.deadline import Deadline
 from daemon.model.domain import Severity, State
 from daemon.model.message import Message
 from daemon.store.store import Tx
-from daemon.store.tables import Incident
+from daemon.store.tables import INCIDENT, OUTBOX
 
-INCIDENT = Incident.__table__  # type: ignore[attr-defined]
 REPEAT = 900.0
 """Seconds after the last step before the first one's people are called again."""
 JUST_NOW = 30.0

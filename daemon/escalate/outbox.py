@@ -10,9 +10,8 @@ from sqlalchemy import Connection, Row, and_, insert, or_, select
 from daemon.escalate.text import bounded
 from daemon.model.message import Message
 from daemon.store.store import Tx
-from daemon.store.tables import Outbox
+from daemon.store.tables import OUTBOX
 
-OUTBOX = Outbox.__table__  # type: ignore[attr-defined]
 LATE_TRIES = 3
 """Vain tries after which a message counts as undelivered, though it is tried further."""
 LATE = 60.0

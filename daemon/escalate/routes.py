@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, func, select
 
-from daemon.escalate.outbox import OUTBOX
 from daemon.model.domain import Severity
+from daemon.store.tables import OUTBOX
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, or_, select, update
 
 from daemon.incidents.graph import Graph
 from daemon.model.domain import Severity, Signal, State
 from daemon.store.journal import get_meta, set_meta
 from daemon.store.store import Tx
-from daemon.store.tables import table
+from daemon.store.tables import APPROVAL, ATTEMPT, INCIDENT, OUTBOX, SIGNAL, put
 
-INCIDENT, SIGNAL = table("incident"), table("signal")
-ATTEMPT, OUTBOX, APPROVAL = table("attempt"), table("outbox"), table("approval")
 BUSY = (State.ACTING, State.VERIFYING)
 """While something is being done and proven, an incident keeps its signals and its target."""
 
@@ -234,8 +231,11 @@ def _count(conn: Connection, kept: Table, incident: str) -> int:
 # signals as rows ------------------------------------------------------------------------------------------------------------
 
 
+_BY_FINGERPRINT = select(SIGNAL).where(SIGNAL.c.fingerprint == bindparam("print"))
+
+
 def _known(conn: Connection, signal: Signal) -> Row[Any] | None:
-    return conn.execute(select(SIGNAL).where(SIGNAL.c.fingerprint == signal.fingerprint)).first()
+    return conn.execute(_BY_FINGERPRINT, {"print": signal.fingerprint}).first()
 
 
 def _keep(tx: Tx, signal: Signal, known: Row[Any] | None, rules: Placement, seq: int) -> Row[Any]:
@@ -254,9 +254,7 @@ def _keep(tx: Tx, signal: Signal, known: Row[Any] | None, rules: Placement, seq:
         "seq": seq,
         **_counted(known, tx.now, rules),
     }
-    tx.conn.execute(
-        upsert(SIGNAL).values(**values).on_conflict_do_update(index_elements=["fingerprint"], set_=values)
-    )
+    put(tx.conn, SIGNAL, values)
     row = _known(tx.conn, signal)
     assert row is not None
     return row
@@ -315,18 +313,26 @@ def _title(signal: Row[Any]) -> str:
 # incidents as rows ----------------------------------------------------------------------------------------------------------
 
 
+_OPEN = (
+    select(INCIDENT)
+    .where(INCIDENT.c.state != State.RESOLVED, INCIDENT.c.merged_into.is_(None))
+    .order_by(INCIDENT.c.opened_at, INCIDENT.c.id)
+)
+_FIRING = select(SIGNAL).where(
+    SIGNAL.c.incident == bindparam("of"),
+    SIGNAL.c.state == "firing",
+    SIGNAL.c.severity > int(Severity.INFO),
+)
+
+
 def open_incidents(conn: Connection) -> list[Row[Any]]:
     """Every incident that is not resolved nor merged into another, oldest first."""
-    there = INCIDENT.c.state != State.RESOLVED, INCIDENT.c.merged_into.is_(None)
-    return list(conn.execute(select(INCIDENT).where(*there).order_by(INCIDENT.c.opened_at, INCIDENT.c.id)))
+    return list(conn.execute(_OPEN))
 
 
 def firing(conn: Connection, incident: str) -> list[Row[Any]]:
     """The signals that make the incident what it is: those above `info` that fire."""
-    query = select(SIGNAL).where(
-        SIGNAL.c.incident == incident, SIGNAL.c.state == "firing", SIGNAL.c.severity > int(Severity.INFO)
-    )
-    return list(conn.execute(query))
+    return list(conn.execute(_FIRING, {"of": incident}))
 
 
 def all_clear(conn: Connection, incident: str, now: float, rules: Placement | None = None) -> bool:

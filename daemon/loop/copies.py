@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from daemon.clock import Clock
 from daemon.incidents.graph import Graph
 from daemon.model.domain import Severity
 from daemon.store.store import Store, Tx
-from daemon.store.tables import COPY, SIGNAL
+from daemon.store.tables import COPY, SIGNAL, put
 from perceivers.base import Observation
 
 MOST_COPIES = 20
@@ -110,9 +109,7 @@ class Copies:
 
 def _write(tx: Tx, path: str, sha256: str) -> list[str]:
     """Put a copy on record and take the oldest ones off it; gives the contents that nobody needs any more."""
-    fresh = {"path": path, "sha256": sha256, "seen_at": tx.now}
-    kept = upsert(COPY).values(**fresh)
-    tx.conn.execute(kept.on_conflict_do_update(index_elements=["path", "sha256"], set_={"seen_at": tx.now}))
+    put(tx.conn, COPY, {"path": path, "sha256": sha256, "seen_at": tx.now})
     tx.record("copy.kept", {"path": path, "sha256": sha256})
     rows = tx.conn.execute(select(COPY).where(COPY.c.path == path).order_by(COPY.c.seen_at.desc())).all()
     good = max((row for row in rows if row.good_at is not None), key=lambda row: row.good_at, default=None)

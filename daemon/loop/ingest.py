@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Table, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from daemon.act.ending import to_the_end
 from daemon.clock import Clock
@@ -19,7 +18,7 @@ from daemon.incidents.graph import Graph
 from daemon.model.domain import Signal
 from daemon.store.crashpoints import point
 from daemon.store.store import Store, Tx
-from daemon.store.tables import CURSOR, DETECTOR_STATE
+from daemon.store.tables import CURSOR, DETECTOR_STATE, put
 from perceivers.base import Batch, Perceiver
 
 CURSOR_EVERY = 5.0
@@ -186,9 +185,4 @@ class Ingest:
 
 def _put(tx: Tx, table: Table, key: str, name: str, column: str, value: Mapping[str, Any] | None) -> None:
     if value is not None:
-        row = {key: name, column: dict(value)}
-        tx.conn.execute(
-            upsert(table)
-            .values(**row)
-            .on_conflict_do_update(index_elements=[key], set_={column: dict(value)})
-        )
+        put(tx.conn, table, {key: name, column: dict(value)})

@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError
 
 from daemon.model.canonical import canonical
-from daemon.store.tables import table
+from daemon.store.tables import JOURNAL, META, SEGMENT, put
 
-ROWS, SEALS, META = table("journal"), table("segment"), table("meta")
 SEGMENT_ROWS = 10_000
 """A segment is sealed once it has this many rows or is a day old."""
 SEGMENT_SECONDS = 86_400.0
@@ -32,6 +30,7 @@ DROPPED = "retention"
 _NEWEST_ROW = "SELECT seq, digest FROM journal ORDER BY seq DESC LIMIT 1"
 _NEWEST_SEAL = "SELECT last, digest FROM segment ORDER BY first DESC LIMIT 1"
 _NEWEST_DROP = "SELECT payload FROM journal WHERE kind = ? ORDER BY seq DESC LIMIT 1"
+_META = "SELECT value FROM meta WHERE key = ?"
 _INSERT = "INSERT INTO journal (seq, at, kind, incident, payload, digest) VALUES (?, ?, ?, ?, ?, ?)"
 _SPAN = "SELECT seq, at, kind, incident, payload, digest FROM journal WHERE seq BETWEEN ? AND ? ORDER BY seq"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -43,16 +42,12 @@ def link(*fields: Any) -> str:
 
 
 def get_meta(conn: Connection, key: str) -> str | None:
-    value: str | None = conn.execute(select(META.c.value).where(META.c.key == key)).scalar()
+    value: str | None = conn.exec_driver_sql(_META, (key,)).scalar()
     return value
 
 
 def set_meta(conn: Connection, key: str, value: str) -> None:
-    conn.execute(
-        upsert(META)
-        .values(key=key, value=value)
-        .on_conflict_do_update(index_elements=["key"], set_={"value": value})
-    )
+    put(conn, META, {"key": key, "value": value})
 
 
 def head(conn: Connection) -> tuple[int, str]:
@@ -77,13 +72,13 @@ def append(conn: Connection, at: float, kind: str, payload: Mapping[str, Any], i
 
 def seal(conn: Connection, now: float, rows: int = SEGMENT_ROWS, age: float = SEGMENT_SECONDS) -> bool:
     """Seal the open span if it is long or old enough; `age` in seconds."""
-    last = conn.execute(select(SEALS).order_by(SEALS.c.first.desc()).limit(1)).first()
-    span = select(func.min(ROWS.c.seq), func.max(ROWS.c.seq), func.min(ROWS.c.at), func.count())
-    first, newest, opened, count = conn.execute(span.where(ROWS.c.seq > (last.last if last else 0))).one()
+    last = conn.execute(select(SEGMENT).order_by(SEGMENT.c.first.desc()).limit(1)).first()
+    span = select(func.min(JOURNAL.c.seq), func.max(JOURNAL.c.seq), func.min(JOURNAL.c.at), func.count())
+    first, newest, opened, count = conn.execute(span.where(JOURNAL.c.seq > (last.last if last else 0))).one()
     if not count or (count < rows and now - opened < age):
         return False
     before = last.digest if last else get_meta(conn, "genesis") or ""
-    end = conn.execute(select(ROWS.c.digest).where(ROWS.c.seq == newest)).scalar_one()
+    end = conn.execute(select(JOURNAL.c.digest).where(JOURNAL.c.seq == newest)).scalar_one()
     values = {
         "first": first,
         "last": newest,
@@ -91,7 +86,7 @@ def seal(conn: Connection, now: float, rows: int = SEGMENT_ROWS, age: float = SE
         "closed": float(now),
         "end_digest": end,
     }
-    conn.execute(SEALS.insert().values(**values, digest=link(before, *values.values())))
+    conn.execute(SEGMENT.insert().values(**values, digest=link(before, *values.values())))
     return True
 
 
@@ -101,7 +96,7 @@ def drop_before(conn: Connection, now: float, keep_for: float) -> int:
     Says so in the journal itself. Gives the rows dropped.
     """
     kept = conn.execute(
-        select(SEALS).where(SEALS.c.last > dropped_through(conn)).order_by(SEALS.c.first)
+        select(SEGMENT).where(SEGMENT.c.last > dropped_through(conn)).order_by(SEGMENT.c.first)
     ).all()
     due = [
         found
@@ -112,7 +107,7 @@ def drop_before(conn: Connection, now: float, keep_for: float) -> int:
         return 0
     # From the front only: what is dropped is always one span, from the first row on.
     last = due[-1].last
-    gone = conn.execute(delete(ROWS).where(ROWS.c.seq <= last)).rowcount
+    gone = conn.execute(delete(JOURNAL).where(JOURNAL.c.seq <= last)).rowcount
     append(conn, now, DROPPED, {"through": last, "rows": gone}, None)
     return gone
 
@@ -177,11 +172,11 @@ class _Walk:
     def through(self) -> None:
         self._see(0, get_meta(self._conn, "genesis") or "")
         self._dropped = self._dropped_through()
-        for found in self._conn.execute(select(SEALS).order_by(SEALS.c.first)).all():
+        for found in self._conn.execute(select(SEGMENT).order_by(SEGMENT.c.first)).all():
             self._segment(found)
-        self._rows(self.seq + 1, self._conn.execute(select(func.max(ROWS.c.seq))).scalar() or 0)
+        self._rows(self.seq + 1, self._conn.execute(select(func.max(JOURNAL.c.seq))).scalar() or 0)
         if (
-            extra := self._conn.execute(select(func.count()).select_from(ROWS)).scalar_one()
+            extra := self._conn.execute(select(func.count()).select_from(JOURNAL)).scalar_one()
             - self.report.rows
         ):
             self.wrong(f"{extra} rows stand where none was written")

@@ -22,6 +22,7 @@ from sqlmodel import SQLModel
 from daemon.clock import Clock
 from daemon.errors import StoreDamaged, StoreError
 from daemon.store import files, journal
+from daemon.store.tables import JOURNAL
 from daemon.store.writer import translated
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _replace(path: Path, clock: Clock, why: str) -> None:
 
 def _missing(conn: Connection) -> str:
     seq, _ = journal.head(conn)
-    at = conn.execute(select(journal.ROWS.c.at).where(journal.ROWS.c.seq == seq)).scalar()
+    at = conn.execute(select(JOURNAL.c.at).where(JOURNAL.c.seq == seq)).scalar()
     when = f", written {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC" if at is not None else ""
     return f"everything after row {seq} of the last copy{when}"
 

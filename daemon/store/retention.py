@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Table, delete, or_, select
 
 from daemon.store import journal
-from daemon.store.tables import table
+from daemon.store.tables import APPROVAL, ATTEMPT, INCIDENT, OUTBOX, SIGNAL
 
 if TYPE_CHECKING:
     from daemon.store.store import Tx
 
-INCIDENT, SIGNAL, OUTBOX = table("incident"), table("signal"), table("outbox")
-OF_INCIDENTS: tuple[Table, ...] = (table("attempt"), table("approval"), OUTBOX, SIGNAL)
+OF_INCIDENTS: tuple[Table, ...] = (ATTEMPT, APPROVAL, OUTBOX, SIGNAL)
 
 
 def sweep(tx: Tx, keep_for: float) -> None:

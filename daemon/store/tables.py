@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, Table
+from sqlalchemy import JSON, Column, Connection, Index, Table
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlmodel import Field, SQLModel
 
 
-def table(name: str) -> Table:
-    """The table underneath a model: its columns are typed as columns, the model's as their Python values."""
-    return SQLModel.metadata.tables[name]
+def put(conn: Connection, into: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, or change the one of the same primary key."""
+    conn.execute(_upsert(into, tuple(row)), dict(row))
+
+
+@cache
+def _upsert(into: Table, columns: tuple[str, ...]) -> Insert:
+    """Built once: building a statement costs more than running it."""
+    keys = [column.name for column in into.primary_key]
+    fresh = insert(into)
+    return fresh.on_conflict_do_update(
+        index_elements=keys, set_={name: fresh.excluded[name] for name in columns if name not in keys}
+    )
 
 
 class Journal(SQLModel, table=True):

@@ -16,7 +16,7 @@ from daemon.clock import ManualClock
 from daemon.model.domain import Severity, Signal
 from daemon.store.journal import set_meta
 from daemon.store.store import Store, Tx
-from daemon.store.tables import table
+from daemon.store.tables import ATTEMPT, INCIDENT, JOURNAL, OUTBOX
 
 ME = getpass.getuser()
 
@@ -53,7 +53,7 @@ async def attempt(store: Store, incident: str, key: str, result: str | None = No
         "detail": {},
         "result": result,
     }
-    await store.write(lambda tx: tx.conn.execute(table("attempt").insert().values(**row, at=tx.now)))
+    await store.write(lambda tx: tx.conn.execute(ATTEMPT.insert().values(**row, at=tx.now)))
 
 
 async def test_an_empty_watch_has_nothing_to_say(desk: RunningDesk) -> None:
@@ -152,7 +152,7 @@ def _sent(tx: Tx, incident: str) -> Any:
         "message": {},
         "state": "sent",
     }
-    return table("outbox").insert().values(**row, tries=1, due=tx.now, created=tx.now, error="")
+    return OUTBOX.insert().values(**row, tries=1, due=tx.now, created=tx.now, error="")
 
 
 async def test_resolving_ends_questions_and_wakes_the_lane(desk: RunningDesk) -> None:
@@ -306,9 +306,7 @@ async def test_a_test_message_is_queued_and_can_be_followed(desk: RunningDesk, s
     assert desk.sent == 1
     found = await desk.by(lambda client: client.get(path("messages", queued["message"])))
     assert (found["state"], found["event"], found["channel"]) == ("pending", "test", "ops")
-    await store.write(
-        lambda tx: tx.conn.execute(update(table("outbox")).values(state="failed", error="refused"))
-    )
+    await store.write(lambda tx: tx.conn.execute(update(OUTBOX).values(state="failed", error="refused")))
     assert (await desk.by(lambda client: client.get("/status")))["reach"]["undelivered"] == 1
 
 
@@ -325,12 +323,12 @@ async def test_every_write_is_on_record_with_its_person(desk: RunningDesk, store
     await desk.by(lambda client: client.post("/pause", {"reason": "r"}))
     await desk.by(lambda client: client.post("/resume"))
     await desk.by(lambda client: client.post(path("incidents", incident, "resolve")))
-    journal = table("journal")
+    journal = JOURNAL
     rows = await store.read(
         lambda conn: conn.execute(select(journal.c.kind, journal.c.payload).order_by(journal.c.seq)).all()
     )
     told = {row.kind: row.payload for row in rows}
     for kind in ("control.set", "control.cleared", "incident.resolved"):
         assert ME in told[kind]
-    state = await store.read(lambda conn: conn.execute(select(table("incident").c.state)).scalar_one())
+    state = await store.read(lambda conn: conn.execute(select(INCIDENT.c.state)).scalar_one())
     assert state == "resolved"

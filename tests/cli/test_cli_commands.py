@@ -13,7 +13,7 @@ import pytest
 from fakes.desk import RunningDesk
 from fakes.typed import Said, typed
 
-from daemon.store.tables import table
+from daemon.store.tables import OUTBOX
 
 Type = Callable[..., Coroutine[Any, Any, Said]]
 
@@ -121,7 +121,7 @@ async def test_a_test_message_is_seen_off(desk: RunningDesk, midwatch: Type) -> 
     waiting = asyncio.create_task(midwatch("notify-test", "ops", "--wait", "20"))
     while desk.sent < 2:
         await asyncio.sleep(0.01)
-    await desk.store.write(lambda tx: tx.conn.execute(table("outbox").update().values(state="sent")))
+    await desk.store.write(lambda tx: tx.conn.execute(OUTBOX.update().values(state="sent")))
     assert "was taken by ops" in (await waiting).out
 
 

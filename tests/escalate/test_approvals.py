@@ -16,9 +16,10 @@ from sqlalchemy import select
 from daemon.clock import ManualClock
 from daemon.errors import ActionRefused
 from daemon.escalate import approvals
-from daemon.escalate.approvals import APPROVAL, Vote
+from daemon.escalate.approvals import Vote
 from daemon.model.policy import Terms
 from daemon.store.store import Store, Tx
+from daemon.store.tables import APPROVAL
 
 DIGEST = "d" * 64
 _numbers = count()

@@ -21,10 +21,11 @@ from daemon.clock import ManualClock, SystemClock
 from daemon.errors import DeliveryError, StoreFull
 from daemon.escalate import dispatch
 from daemon.escalate.dispatch import Dispatcher
-from daemon.escalate.outbox import OUTBOX, enqueue, undelivered
+from daemon.escalate.outbox import enqueue, undelivered
 from daemon.model.domain import State
 from daemon.model.message import Message
 from daemon.store.store import Store
+from daemon.store.tables import OUTBOX
 
 DOWN = DeliveryError("it answers 503")
 GONE = DeliveryError("it answers 410", permanent=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fakes.escalations import INCIDENT, journaled, message, open_incident, outbox_rows
+from fakes.escalations import journaled, message, open_incident, outbox_rows
 from sqlalchemy import select, update
 
 from daemon.clock import ManualClock, remaining
@@ -15,6 +15,7 @@ from daemon.escalate.outbox import enqueue
 from daemon.model.deadline import Deadline
 from daemon.model.domain import Severity, State
 from daemon.store.store import Store, Tx
+from daemon.store.tables import INCIDENT
 
 STEPS = OnCall((Step(("ben", "mail"), 900.0), Step(("anna",), 0.0)), repeat=600.0)
 

@@ -10,9 +10,10 @@ from fakes.escalations import message, outbox_rows
 from sqlalchemy import update
 
 from daemon.clock import ManualClock
-from daemon.escalate.outbox import OUTBOX, enqueue, undelivered
+from daemon.escalate.outbox import enqueue, undelivered
 from daemon.model.message import Message
 from daemon.store.store import Store, Tx
+from daemon.store.tables import OUTBOX
 
 
 async def test_a_message_is_due_at_once_and_reads_back(store: Store, clock: ManualClock) -> None:

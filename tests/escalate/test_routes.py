@@ -7,11 +7,12 @@ from fakes.escalations import message
 from sqlalchemy import update
 
 from daemon.clock import ManualClock
-from daemon.escalate.outbox import OUTBOX, enqueue
+from daemon.escalate.outbox import enqueue
 from daemon.escalate.routes import Routes, told
 from daemon.model.domain import Severity
 from daemon.model.message import Message
 from daemon.store.store import Store
+from daemon.store.tables import OUTBOX
 
 HEARD = (("pager", "trigger"), ("ops", "ask"), ("pager", "update"), ("mail", "resolve"), ("chat", "update"))
 

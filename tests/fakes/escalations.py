@@ -7,14 +7,10 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from daemon.escalate.outbox import OUTBOX
 from daemon.model.domain import Severity, State
 from daemon.model.message import Message
-from daemon.store.journal import ROWS
 from daemon.store.store import Store, Tx
-from daemon.store.tables import Incident
-
-INCIDENT = Incident.__table__  # type: ignore[attr-defined]
+from daemon.store.tables import INCIDENT, JOURNAL, OUTBOX
 
 
 def message(
@@ -60,5 +56,5 @@ async def outbox_rows(store: Store) -> list[Any]:
 
 
 async def journaled(store: Store, kind: str) -> list[dict[str, Any]]:
-    query = select(ROWS.c.payload).where(ROWS.c.kind == kind).order_by(ROWS.c.seq)
+    query = select(JOURNAL.c.payload).where(JOURNAL.c.kind == kind).order_by(JOURNAL.c.seq)
     return await store.read(lambda conn: [json.loads(text) for (text,) in conn.execute(query)])

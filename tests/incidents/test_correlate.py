@@ -12,12 +12,11 @@ from sqlalchemy import Row, insert, select, update
 
 from daemon.clock import ManualClock
 from daemon.incidents import correlate
-from daemon.incidents.correlate import INCIDENT, SIGNAL, Placed, Placement
+from daemon.incidents.correlate import Placed, Placement
 from daemon.incidents.graph import Graph
 from daemon.model.domain import Severity, Signal, State
-from daemon.store import journal
 from daemon.store.store import Store, Tx
-from daemon.store.tables import table
+from daemon.store.tables import APPROVAL, INCIDENT, JOURNAL, SIGNAL
 
 GRAPH = Graph(
     {
@@ -76,11 +75,7 @@ class Place:
         await self.set(incident, state="resolved", resolved_at=self.clock.wall())
 
     async def kinds(self, incident: str | None) -> list[str]:
-        query = (
-            select(journal.ROWS.c.kind)
-            .where(journal.ROWS.c.incident == incident)
-            .order_by(journal.ROWS.c.seq)
-        )
+        query = select(JOURNAL.c.kind).where(JOURNAL.c.incident == incident).order_by(JOURNAL.c.seq)
         return await self.store.read(lambda conn: list(conn.execute(query).scalars()))
 
 
@@ -267,11 +262,11 @@ def approval(tx: Tx, name: str, incident: str | None) -> None:
         "boot_id": "b",
         "due": "",
     }
-    tx.conn.execute(insert(table("approval")).values(**row, asked_at=tx.now, reason=""))
+    tx.conn.execute(insert(APPROVAL).values(**row, asked_at=tx.now, reason=""))
 
 
 async def approvals(place: Place) -> dict[str, str]:
-    found = table("approval")
+    found = APPROVAL
     rows = await place.store.read(lambda conn: conn.execute(select(found.c.id, found.c.state)).all())
     return {row.id: row.state for row in rows}
 

@@ -16,6 +16,7 @@ from daemon.clock import ManualClock
 from daemon.errors import StoreError
 from daemon.store import journal, migrate, recovery
 from daemon.store.store import Store
+from daemon.store.tables import JOURNAL
 
 
 def to_1(op: Operations) -> None:
@@ -58,7 +59,7 @@ async def test_an_old_file_is_copied_first_and_then_brought_up(tmp_path: Path, c
     assert rows(path, "SELECT name, by, reason FROM control") == [("pause", "anna", "")]
     assert rows(tmp_path / "midwatch.db.schema-0", "SELECT * FROM control") == [("pause", "anna", 1.0, None)]
     store = await Store.open(path, clock, ballast_size=0)
-    assert await store.read(lambda conn: conn.execute(select(journal.ROWS.c.kind)).scalars().all()) == ["old"]
+    assert await store.read(lambda conn: conn.execute(select(JOURNAL.c.kind)).scalars().all()) == ["old"]
     assert (await store.read(journal.verify)).problems == []
     assert store.observe_only == ""
     await store.close()

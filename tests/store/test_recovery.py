@@ -13,6 +13,7 @@ from daemon.clock import ManualClock
 from daemon.errors import StoreError
 from daemon.store import journal, recovery
 from daemon.store.store import Store
+from daemon.store.tables import JOURNAL
 
 
 def flip_header(path: Path) -> None:
@@ -58,7 +59,7 @@ DAMAGE = [flip_header, flip_middle, cut, empty, text, somebody_elses, gone]
 
 
 def kinds(conn: Connection) -> list[str]:
-    return list(conn.execute(select(journal.ROWS.c.kind).order_by(journal.ROWS.c.seq)).scalars())
+    return list(conn.execute(select(JOURNAL.c.kind).order_by(JOURNAL.c.seq)).scalars())
 
 
 async def lived(path: Path, clock: ManualClock) -> None:

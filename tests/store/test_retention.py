@@ -9,10 +9,9 @@ from sqlalchemy import Connection, func, insert, select
 from daemon.clock import ManualClock
 from daemon.store import journal
 from daemon.store.store import Store, Tx
-from daemon.store.tables import table
+from daemon.store.tables import INCIDENT, JOURNAL, OUTBOX, SIGNAL
 
 DAY = 86400.0
-INCIDENT, SIGNAL, OUTBOX = table("incident"), table("signal"), table("outbox")
 
 
 def incident(tx: Tx, name: str, state: str, resolved_at: float | None) -> None:
@@ -107,9 +106,7 @@ async def test_rows_go_in_whole_segments_and_the_chain_stays_provable(
         await store.keep_house(3.5 * DAY)
         report = await store.read(journal.verify)
         assert report.problems == []
-    rows = await store.read(
-        lambda conn: conn.execute(select(func.count()).select_from(journal.ROWS)).scalar_one()
-    )
+    rows = await store.read(lambda conn: conn.execute(select(func.count()).select_from(JOURNAL)).scalar_one())
     assert report.segments == 10
     assert rows < 30
     assert rows + report.dropped == int(report.head.partition(":")[0])

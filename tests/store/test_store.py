@@ -14,8 +14,8 @@ from sqlalchemy import Connection, select
 
 from daemon.clock import ManualClock
 from daemon.errors import StoreDamaged, StoreError
-from daemon.store import journal
 from daemon.store.store import Store, Tx
+from daemon.store.tables import JOURNAL
 
 HOLDER = """
 import asyncio, sys
@@ -34,7 +34,7 @@ asyncio.run(hold())
 
 
 def kinds(conn: Connection) -> list[str]:
-    return list(conn.execute(select(journal.ROWS.c.kind).order_by(journal.ROWS.c.seq)).scalars())
+    return list(conn.execute(select(JOURNAL.c.kind).order_by(JOURNAL.c.seq)).scalars())
 
 
 async def test_what_was_written_is_there_after_a_new_start(tmp_path: Path, clock: ManualClock) -> None:
@@ -135,7 +135,7 @@ async def test_time_of_a_unit_is_the_clocks(store: Store, clock: ManualClock) ->
     await store.write(lambda tx: tx.record("x", {}))
     clock.advance(5)
     await store.write(lambda tx: tx.record("y", {}))
-    rows = await store.read(lambda conn: conn.execute(select(journal.ROWS.c.at)).scalars().all())
+    rows = await store.read(lambda conn: conn.execute(select(JOURNAL.c.at)).scalars().all())
     assert rows[1] - rows[0] == 5
 
 
