@@ -50,6 +50,7 @@ def _joined(said: Payload) -> str:
         "reopened": "it is back",
         "context": "noticed as well",
         "flapping": "flapping",
+        "cleared": "clear again",
     }
     name, _, rest = str(said.get("signal")).partition("|")
     return f"{how.get(str(said.get('how')), 'joined by')}: {_finding(name, rest.partition('|')[0], said)}"
@@ -94,8 +95,7 @@ def _proof(said: Payload) -> str:
 
 
 def _moved(said: Payload) -> str:
-    held = f", held: {said['held']}" if said.get("held") else ""
-    return f"now {said.get('state')}{held}{_because(said)}"
+    return f"now {said.get('state')}{_because(said)}"
 
 
 def _asked(said: Payload) -> str:
@@ -135,8 +135,12 @@ SENTENCES: Mapping[str, Callable[[Payload], str]] = {
     "approval.void": lambda said: f"{said.get('approval')} is not needed any more{_because(said)}",
     "approval.expired": lambda said: f"nobody answered {said.get('approval')} in time",
     "approval.used": lambda said: f"{said.get('approval')} is used: it counts for this one action",
-    "oncall.called": lambda said: (
-        f"called {', '.join(said.get('who') or ())} by {', '.join(said.get('channels') or ()) or 'no channel'}"
+    "oncall.called": lambda said: f"on call: told {', '.join(said.get('channels') or ()) or 'nobody anew'}",
+    "incident.stumbled": lambda said: f"a fault of midwatch's own is in the way{_because(said)}",
+    "message.sent": lambda said: f"told {said.get('channel')} ({said.get('event')})",
+    "message.failed": lambda said: f"could not tell {said.get('channel')}{_because(said, 'error')}",
+    "message.undelivered": lambda said: (
+        f"{said.get('channel')} cannot be reached{_because(said, 'error')}; told {', '.join(said.get('told') or ()) or 'nobody else'}"
     ),
     "control.set": _control,
     "control.cleared": lambda said: f"{said.get('name')} ended by {said.get('by')}",

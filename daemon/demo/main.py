@@ -19,6 +19,8 @@ PATIENCE = 45.0
 STILL = 3.0
 """Seconds for which a held fault must be left alone, and a fault-free service too."""
 LOOK = 0.2
+BOOKKEEPING = ("incident.moved", "incident.opened", "approval.used")
+"""Journal kinds that say again what the line before said."""
 Say = Callable[[str], None]
 
 
@@ -80,6 +82,8 @@ class Teller:
             time.sleep(LOOK)
         time.sleep(STILL)
         record = self._record(one.story)
+        if record is not None:
+            self._show(one, record)
         return "something was done in spite of the hold" if record is None or record["attempts"] else ""
 
     def _look(self, telling: list[Telling]) -> None:
@@ -109,8 +113,8 @@ class Teller:
         for line in record["timeline"]:
             if line["seq"] > one.seen:
                 one.seen = line["seq"]
-                if words := sentence(line["kind"], line["payload"]):
-                    self._note(one.story.name, words)
+                if line["kind"] not in BOOKKEEPING or line["payload"].get("held"):
+                    self._note(one.story.name, sentence(line["kind"], line["payload"]))
 
     def _note(self, name: str, words: str) -> None:
         shown = words.replace(str(self.world.directory), "~")
@@ -148,11 +152,11 @@ def _tell(teller: Teller, deny: bool) -> list[Telling]:
 
 
 def _table(told: list[Telling]) -> str:
-    lines = ["", f"{'story':<13} {'must end in':<42} {'after':>7}  verdict"]
+    lines = ["", f"{'story':<13} {'must end in':<46} {'after':>7}  verdict"]
     for one in told:
         after = f"{one.took:.1f} s" if one.took is not None else "-"
         lines.append(
-            f"{one.story.name:<13} {one.story.expect:<42} {after:>7}  {'as it must' if not one.problem else one.problem}"
+            f"{one.story.name:<13} {one.story.expect:<46} {after:>7}  {'as it must' if not one.problem else one.problem}"
         )
     well = sum(not one.problem for one in told)
     return "\n".join([*lines, "", f"{well} of {len(told)} stories ended as they must"])

@@ -169,6 +169,10 @@ def _one_repair_at_the_root(world: World, record: Record | None) -> str:
     others = [found["id"] for found in world.incidents() if found["resource"].startswith("service:shop")]
     if others:
         return f"the symptoms have incidents of their own: {others}"
+    assert record is not None
+    symptoms = {signal["resource"] for signal in record["signals"]} - {"service:db"}
+    if len(symptoms) < 3:
+        return f"the symptoms are not part of it: {sorted(symptoms)}"
     failing = [name for name in ("shop-a", "shop-b", "shop-c") if world.probe(name) != 200]
     return f"still failing: {failing}" if failing else ""
 

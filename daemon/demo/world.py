@@ -112,9 +112,9 @@ resource = "service:{name}"
 every = "500ms"
 timeout = "1s"
 signals = [
-  {{ name = "service-down", when = "down", severity = "critical" }},
+  {{ name = "service-down", when = "down", for = "{down_for}", severity = "critical" }},
   {{ name = "service-hung", when = "hung", severity = "critical" }},
-  {{ name = "service-erroring", when = "status >= 500", for = "1s", severity = "error" }},
+  {{ name = "service-erroring", when = "status >= 500", for = "{erring_for}", severity = "error" }},
 ]
 """
 
@@ -283,7 +283,7 @@ class World:
         tools = {"touch": shutil.which("touch"), "rm": shutil.which("rm"), "url": self.receiver.url}
         parts = [CONFIG.format(**names, **tools)]
         for name, port in self.ports.items():
-            parts.append(SERVICE.format(name=name, port=port, more=self._more(name)))
+            parts.append(SERVICE.format(name=name, port=port, more=self._more(name), **_patience(name)))
             parts += [
                 COMMAND.format(verb=verb, name=name, **names) for verb in ("start", "restart", "reload")
             ]
@@ -325,6 +325,11 @@ class World:
                 return status
         except OSError as exc:
             return int(getattr(exc, "code", 0))
+
+
+def _patience(name: str) -> dict[str, str]:
+    """The shops fail at once when the database is gone, which itself is given a moment: the symptoms are there before the root."""
+    return {"down_for": "1500ms" if name == "db" else "0s", "erring_for": "0s" if name in NEEDS else "1s"}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -203,8 +203,8 @@ JOURNALED: dict[str, tuple[dict[str, Any], str]] = {
     "incident.merged": ({"gone": "i-2", "resource": "service:b"}, "i-2 (service:b) is part of this"),
     "incident.reopened": ({"times": 2}, "reopened (time 2)"),
     "incident.moved": (
-        {"state": "open", "reason": "pause", "held": "paused by anna"},
-        "now open, held: paused by anna: pause",
+        {"state": "open", "reason": "paused by anna", "held": "paused by anna"},
+        "now open: paused by anna",
     ),
     "incident.acknowledged": ({"by": "anna"}, "anna has it"),
     "incident.escalated": ({"reason": "unknown"}, "handed over to a person: unknown"),
@@ -250,7 +250,17 @@ JOURNALED: dict[str, tuple[dict[str, Any], str]] = {
     "approval.void": ({"approval": "a-1", "reason": "gone"}, "a-1 is not needed any more: gone"),
     "approval.expired": ({"approval": "a-1"}, "nobody answered a-1 in time"),
     "approval.used": ({"approval": "a-1"}, "a-1 is used: it counts for this one action"),
-    "oncall.called": ({"who": ["anna"], "channels": []}, "called anna by no channel"),
+    "oncall.called": ({"channels": ["phone"]}, "on call: told phone"),
+    "incident.stumbled": (
+        {"reason": "KeyError: 'x'"},
+        "a fault of midwatch's own is in the way: KeyError: 'x'",
+    ),
+    "message.sent": ({"channel": "ops", "event": "trigger", "tries": 1}, "told ops (trigger)"),
+    "message.failed": ({"channel": "ops", "error": "410"}, "could not tell ops: 410"),
+    "message.undelivered": (
+        {"channel": "ops", "error": "503", "told": ["pager"]},
+        "ops cannot be reached: 503; told pager",
+    ),
     "control.set": (
         {"name": "pause", "by": "anna", "for": "10m", "reason": "r"},
         "pause set by anna for 10m: r",

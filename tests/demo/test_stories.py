@@ -91,6 +91,7 @@ def record(
         "reason": "for a reason",
         "title": "a title",
         "attempts": attempts(*actions, undone=undone),
+        "signals": [{"resource": f"service:{name}"} for name in ("db", "shop-a", "shop-b", "shop-c")],
         **more,
     }
 
@@ -154,7 +155,10 @@ def test_symptoms_must_have_no_incidents_of_their_own_and_must_be_well(stage: St
     assert judge("one cause", stage, record("command.start-db")) == (
         "the symptoms have incidents of their own: ['i-2']"
     )
-    stage.rows, stage.answers = [], {"shop-c": 503}
+    stage.rows = []
+    lonely = record("command.start-db", signals=[{"resource": "service:db"}])
+    assert judge("one cause", stage, lonely) == "the symptoms are not part of it: []"
+    stage.answers = {"shop-c": 503}
     assert judge("one cause", stage, record("command.start-db")) == "still failing: ['shop-c']"
 
 
