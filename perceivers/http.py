@@ -99,6 +99,12 @@ class Settings(BaseModel):
         return headers
 
 
+@lru_cache(maxsize=1)
+def _no_tls() -> ssl.SSLContext:
+    """For addresses without TLS: httpx would make a context for each client, and read the certificates for each."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 @lru_cache(maxsize=2)
 def _tls(verify: bool) -> ssl.SSLContext:
     """The system's own certificates, read once for all perceivers."""
@@ -194,7 +200,7 @@ class Http:
         if self._client is None:
             secure = self._settings.url.startswith("https:") or self._settings.redirects
             self._client = httpx.AsyncClient(
-                verify=_tls(self._settings.verify) if secure else False,
+                verify=_tls(self._settings.verify) if secure else _no_tls(),
                 # No proxy and no netrc: what is asked is this address and nothing between.
                 trust_env=False,
                 timeout=None,  # noqa: S113 - the whole attempt has one

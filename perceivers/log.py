@@ -119,6 +119,10 @@ class _Reading:
         return any(not last.at_end for _, last in self.reached)
 
 
+_BUFFER = bytearray(BLOCK)
+"""One for all logs: what was read is copied out before anything else runs."""
+
+
 class LogPerceiver:
     """Follows the files and matches their lines; see `Tails` for what it takes to lose none."""
 
@@ -134,7 +138,6 @@ class LogPerceiver:
         self._tails = Tails(
             spec.settings.path, spec.settings.most_files, tools.open, spec.settings.from_start
         )
-        self._buffer = bytearray(BLOCK)
         self._turn = 0
         self._names: tuple[str, ...] = ()
         self._wake: Callable[[], None] | None = None
@@ -177,7 +180,7 @@ class LogPerceiver:
         last, left = Step(b"", tail.place), reading.share
         while left > 0 and not last.at_end and (left == reading.share or self._in_time(reading)):
             try:
-                last = step(tail.fd, last.place, self._buffer)
+                last = step(tail.fd, last.place, _BUFFER)
             except OSError as exc:
                 reading.failed[tail.path] = why(tail.path, exc)
                 self._tails.reopen(tail)

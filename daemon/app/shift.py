@@ -48,7 +48,7 @@ from daemon.store.store import Store
 from perceivers.base import Tools as PerceiverTools
 
 log = logging.getLogger(__name__)
-TICK = 0.25
+TICK = 0.5
 """Seconds between looks at what time alone changes: absence, quiet, copies, the clock itself."""
 HOUSEKEEPING = 3600.0
 """Seconds between seals, retention and the copy of the journal."""
