@@ -46,6 +46,8 @@ class ProcessActuator:
         self._files = tools.files
         self._patience = patience
         self._once = Once()
+        self._family: tuple[int, frozenset[int]] = (0, frozenset())
+        """Our parent, and all that it descends from; looked up again when we have another one."""
         self.verbs: Mapping[str, str] = {"signal": "sends one signal to one process"}
         self.irreversible: frozenset[str] = frozenset()
         self.undoable: frozenset[str] = frozenset()
@@ -96,9 +98,14 @@ class ProcessActuator:
             return f"process {pid} has ended already; its parent has not taken note"
         return f"process {pid} is an ancestor of midwatch" if pid in self._ancestors() else ""
 
-    def _ancestors(self) -> set[int]:
+    def _ancestors(self) -> frozenset[int]:
+        parent = os.getppid()
+        if parent != self._family[0]:
+            self._family = (parent, frozenset(self._up_from(parent)))
+        return self._family[1]
+
+    def _up_from(self, pid: int) -> set[int]:
         found: set[int] = set()
-        pid = os.getppid()
         # An ancestor that may not be looked at cannot be signalled either.
         with suppress(OSError):
             while pid > 0 and len(found) < GENERATIONS:

@@ -93,7 +93,7 @@ class Desk:
     async def status(self) -> dict[str, Any]:
         """For you, wrong, did, held, blind, unwatched, reach, self."""
         since = self._clock.wall() - LATELY
-        rows, reach = await self._store.read(lambda conn: (_status(conn, since), _reach(conn)))
+        rows, reach = await self._store.read(lambda conn: (_status(conn, since), _reach(conn, since)))
         myself = self._parts.myself
         return {
             **rows,
@@ -364,10 +364,13 @@ def _status(conn: Connection, since: float) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _reach(conn: Connection) -> dict[str, int]:
+def _reach(conn: Connection, since: float) -> dict[str, int]:
     """How many messages reached nobody (given up, or tried in vain for long), and how many are still to be sent."""
     waiting = select(func.count()).where(OUTBOX.c.state == "pending")
-    return {"undelivered": len(outbox.undelivered(conn)), "waiting": conn.execute(waiting).scalar_one()}
+    return {
+        "undelivered": len(outbox.undelivered(conn, since)),
+        "waiting": conn.execute(waiting).scalar_one(),
+    }
 
 
 def _timeline(conn: Connection, incident: str) -> tuple[list[dict[str, Any]], int]:

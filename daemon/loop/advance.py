@@ -110,11 +110,15 @@ class Loop:
     # open, investigating ---------------------------------------------------------------------------------------
 
     async def _investigate(self, row: Row[Any]) -> float | None:
-        if await self._over(row, "it went away" if row.attempts else "it went away before anything was done"):
+        fires, switched = await self._store.read(
+            lambda conn: (correlate.firing(conn, row.id), self._holds.switched(conn))
+        )
+        gone = "it went away" if row.attempts else "it went away before anything was done"
+        if not fires and await self._over(row, gone):
             return None
-        if held := await self._held():
+        if held := switched or self._holds.outside():
             return await self._hold(row, held)
-        if not await self._fires(row):
+        if not fires:
             return CALM_AGAIN
         plan = plan_of(row)
         if row.state == State.OPEN or plan is None:

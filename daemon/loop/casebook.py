@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, or_, select
+from sqlalchemy import Connection, Row, bindparam, or_, select
 
 from actuators.base import Result
 from daemon.clock import Clock
@@ -22,6 +22,22 @@ RECENT = 24 * 3600.0
 MOST_SIGNALS = 500
 """Signals that a reasoner is shown, the newest."""
 UNHELPFUL = (Result.FAILED, Result.TIMED_OUT, Result.REFUSED, Result.UNKNOWN)
+
+
+_CASE = (
+    select(SIGNAL)
+    .where(
+        or_(SIGNAL.c.incident == bindparam("of"), SIGNAL.c.resource.in_(bindparam("here", expanding=True))),
+        or_(SIGNAL.c.state == "firing", SIGNAL.c.at > bindparam("since")),
+    )
+    .order_by(SIGNAL.c.at.desc())
+    .limit(MOST_SIGNALS)
+)
+_VAIN = select(ATTEMPT.c.action, ATTEMPT.c.target, ATTEMPT.c.params).where(
+    ATTEMPT.c.incident == bindparam("of"),
+    ATTEMPT.c.undo_of.is_(None),
+    or_(ATTEMPT.c.verified.is_(False), ATTEMPT.c.result.in_(UNHELPFUL)),
+)
 
 
 class Watching(Protocol):
@@ -96,11 +112,9 @@ class Casebook:
         """(signal, belongs to this incident, journal row), newest first: the incident's own, and what was lately seen on its root and
         the files of its root."""
         graph = self._inventory.graph
-        here = SIGNAL.c.resource.in_(graph.parts(graph.node(row.resource)))
-        lately = or_(SIGNAL.c.state == "firing", SIGNAL.c.at > self._clock.wall() - RECENT)
-        query = select(SIGNAL).where(or_(SIGNAL.c.incident == row.id, here), lately)
-        newest = query.order_by(SIGNAL.c.at.desc()).limit(MOST_SIGNALS)
-        return [(_signal(found), found.incident == row.id, found.seq) for found in conn.execute(newest)]
+        here = graph.parts(graph.node(row.resource))
+        asked = {"of": row.id, "here": here, "since": self._clock.wall() - RECENT}
+        return [(_signal(found), found.incident == row.id, found.seq) for found in conn.execute(_CASE, asked)]
 
     def missing(self, conn: Connection, incident: str, proofs: Sequence[Proof]) -> list[tuple[Proof, str]]:
         """The proofs that are not seen yet, each with why."""
@@ -136,8 +150,5 @@ def _signal(row: Row[Any]) -> Signal:
 
 def _tried(conn: Connection, incident: str) -> tuple[Proposal, ...]:
     """What was done in this incident and did not help, or may not have."""
-    failed = or_(ATTEMPT.c.verified.is_(False), ATTEMPT.c.result.in_(UNHELPFUL))
-    rows = conn.execute(
-        select(ATTEMPT).where(ATTEMPT.c.incident == incident, ATTEMPT.c.undo_of.is_(None), failed)
-    )
+    rows = conn.execute(_VAIN, {"of": incident})
     return tuple(Proposal(row.action, row.target, row.params) for row in rows)

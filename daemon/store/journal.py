@@ -60,14 +60,23 @@ def head(conn: Connection) -> tuple[int, str]:
     return (row[0], row[1]) if row is not None else (0, get_meta(conn, "genesis") or "")
 
 
-def append(conn: Connection, at: float, kind: str, payload: Mapping[str, Any], incident: str | None) -> int:
-    """Add one fact; gives its sequence number. Raises TypeError or ValueError for a payload that JSON cannot hold."""
-    last, before = head(conn)
+def append(
+    conn: Connection,
+    at: float,
+    kind: str,
+    payload: Mapping[str, Any],
+    incident: str | None,
+    after: tuple[int, str] | None = None,
+) -> tuple[int, str]:
+    """Add one fact; gives its (seq, link). Raises TypeError or ValueError for a payload that JSON cannot hold.
+
+    `after` is what the last `append` of the same transaction gave, when there was one: the head need not be looked up again.
+    """
+    last, before = after or head(conn)
     seq, at, text = last + 1, float(at), canonical(payload)
-    conn.exec_driver_sql(
-        _INSERT, (seq, at, kind, incident, text, link(before, seq, at, kind, incident, text))
-    )
-    return seq
+    bound = link(before, seq, at, kind, incident, text)
+    conn.exec_driver_sql(_INSERT, (seq, at, kind, incident, text, bound))
+    return seq, bound
 
 
 def seal(conn: Connection, now: float, rows: int = SEGMENT_ROWS, age: float = SEGMENT_SECONDS) -> bool:

@@ -28,10 +28,12 @@ class Tx:
         self.conn = conn
         self.clock = clock
         self.now = clock.wall()
+        self._head: tuple[int, str] | None = None
 
     def record(self, kind: str, payload: Mapping[str, Any], incident: str | None = None) -> int:
         """Append a fact to the journal; gives its sequence number."""
-        return journal.append(self.conn, self.now, kind, payload, incident)
+        self._head = journal.append(self.conn, self.now, kind, payload, incident, self._head)
+        return self._head[0]
 
 
 class Store:
