@@ -39,7 +39,7 @@ bench: $(READY)          ## READY, idle, status, the fast path: each beside its 
 	$(BIN)/python -m bench
 
 bench-torture: $(READY)  ## A thousand lives ended by kill -9.
-	MIDWATCH_LIVES=1000 $(BIN)/python -m pytest -q tests/torture -m torture --timeout 3600
+	MIDWATCH_LIVES=1000 $(BIN)/python -m pytest -q -s tests/torture -m torture --timeout 3600
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
