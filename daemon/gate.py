@@ -183,8 +183,8 @@ class Gate:
 
     def _intend(self, tx: Tx, judged: _Judged, verdict: Verdict, remedy: int, step: int) -> str:
         incident = judged.request.incident
-        count = select(func.count()).select_from(ATTEMPT).where(ATTEMPT.c.incident == incident)
-        key = attempt_key(judged.action, incident, tx.conn.execute(count).scalar_one())
+        number = tx.conn.execute(_TIMES_TRIED, {"of": incident}).scalar_one()
+        key = attempt_key(judged.action, incident, number)
         place = {"key": key, "remedy": remedy, "step": step}
         now = {"boot_id": self._clock.boot_id, "boottime": self._clock.boottime(), "at": tx.now}
         write_intent(tx, {**_row(judged, verdict), **place, **now})
@@ -242,17 +242,27 @@ def _votes(tx: Tx, approval: str | None, digest: str) -> tuple[str, ...]:
     return () if row is None else tuple(row[0])
 
 
+_COUNTED: tuple[Any, ...] = (
+    ATTEMPT.c.rule, ATTEMPT.c.rule_digest, ATTEMPT.c.action, ATTEMPT.c.target,
+    ATTEMPT.c.result, ATTEMPT.c.verified, ATTEMPT.c.boot_id, ATTEMPT.c.boottime, ATTEMPT.c.at,
+)  # fmt: skip
+_LATELY = (
+    select(*_COUNTED)
+    .where(
+        ATTEMPT.c.undo_of.is_(None),
+        or_(ATTEMPT.c.boot_id != bindparam("boot"), ATTEMPT.c.boottime >= bindparam("since")),
+    )
+    # The wall clock may step; the order of insertion never does.
+    .order_by(literal_column("attempt.rowid").desc())
+    .limit(MOST_PAST)
+)
+_TIMES_TRIED = select(func.count()).select_from(ATTEMPT).where(ATTEMPT.c.incident == bindparam("of"))
+
+
 def _past(tx: Tx, horizon: float, clock: Clock) -> tuple[Past, ...]:
     """The attempts that limits count, newest first. Within one boot age is measured on the boot clock, which never steps."""
-    counted: tuple[Any, ...] = (
-        ATTEMPT.c.rule, ATTEMPT.c.rule_digest, ATTEMPT.c.action, ATTEMPT.c.target,
-        ATTEMPT.c.result, ATTEMPT.c.verified, ATTEMPT.c.boot_id, ATTEMPT.c.boottime, ATTEMPT.c.at,
-    )  # fmt: skip
-    lately = or_(ATTEMPT.c.boot_id != clock.boot_id, ATTEMPT.c.boottime >= clock.boottime() - horizon)
-    query = select(*counted).where(ATTEMPT.c.undo_of.is_(None), lately)
-    # The wall clock may step; the order of insertion never does.
-    newest = query.order_by(literal_column("attempt.rowid").desc()).limit(MOST_PAST)
-    aged = [(row, _age(row, clock, tx.now)) for row in tx.conn.execute(newest)]
+    asked = {"boot": clock.boot_id, "since": clock.boottime() - horizon}
+    aged = [(row, _age(row, clock, tx.now)) for row in tx.conn.execute(_LATELY, asked)]
     return tuple(
         Past(row.rule, row.rule_digest, row.action, row.target, age, row.result, row.verified)
         for row, age in aged

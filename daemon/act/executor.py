@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, select
 
 from actuators.base import Action, Actuator, Check, Outcome, Result
 from daemon.act.catalogue import Catalogue
@@ -16,7 +16,7 @@ from daemon.errors import ActionRefused
 from daemon.model.canonical import canonical
 from daemon.store.crashpoints import point
 from daemon.store.store import Store, Tx
-from daemon.store.tables import ATTEMPT, LOCK
+from daemon.store.tables import ATTEMPT, LOCK, add, change
 
 _SETTLED = {
     "happened": Outcome(Result.SUCCEEDED, "interrupted; a probe shows that the effect is there"),
@@ -48,12 +48,9 @@ def worked_on_for(conn: Connection, target: str) -> str | None:
 
 def write_intent(tx: Tx, values: Mapping[str, Any]) -> None:
     """Put an intent on record and take the target's lock. Called inside the transaction that decides it."""
-    tx.conn.execute(insert(ATTEMPT).values(**values))
-    tx.conn.execute(
-        insert(LOCK).values(
-            target=values["target"], incident=values["incident"], attempt=values["key"], at=tx.now
-        )
-    )
+    add(tx.conn, ATTEMPT, values)
+    lock = {"target": values["target"], "incident": values["incident"], "attempt": values["key"]}
+    add(tx.conn, LOCK, {**lock, "at": tx.now})
     shown = ("key", "action", "target", "params", "check_state", "rule", "undo_of", "proposed_by")
     tx.record("intent", {name: values.get(name) for name in shown}, values["incident"])
 
@@ -147,7 +144,7 @@ class Executor:
 
 def _write_outcome(tx: Tx, row: Mapping[str, Any], outcome: Outcome) -> None:
     told = {"result": outcome.result.value, "reason": outcome.reason, "detail": dict(outcome.detail)}
-    tx.conn.execute(update(ATTEMPT).where(ATTEMPT.c.key == row["key"]).values(**told, ended_at=tx.now))
+    change(tx.conn, ATTEMPT, row["key"], {**told, "ended_at": tx.now})
     tx.conn.execute(delete(LOCK).where(LOCK.c.attempt == row["key"]))
     shown = {name: row[name] for name in ("key", "action", "target", "undo_of")}
     tx.record("outcome", {**shown, **told}, row["incident"])

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, or_, select, update
 
 from daemon.incidents.graph import Graph
 from daemon.model.domain import Severity, Signal, State
 from daemon.store.journal import get_meta, set_meta
 from daemon.store.store import Tx
-from daemon.store.tables import APPROVAL, ATTEMPT, INCIDENT, OUTBOX, SIGNAL, put
+from daemon.store.tables import APPROVAL, ATTEMPT, INCIDENT, OUTBOX, SIGNAL, add, change, put
 
 BUSY = (State.ACTING, State.VERIFYING)
 """While something is being done and proven, an incident keeps its signals and its target."""
@@ -178,7 +178,7 @@ def _void(tx: Tx, incident: str, reason: str) -> None:
     """What was asked for under a diagnosis that does not hold any more must not be usable later."""
     asked = APPROVAL.c.incident == incident, APPROVAL.c.state.in_(("pending", "approved"))
     for (approval,) in tx.conn.execute(select(APPROVAL.c.id).where(*asked)).all():
-        tx.conn.execute(update(APPROVAL).where(APPROVAL.c.id == approval).values(state="void", reason=reason))
+        change(tx.conn, APPROVAL, approval, {"state": "void", "reason": reason})
         tx.record("approval.void", {"approval": approval, "reason": reason}, incident)
 
 
@@ -196,7 +196,7 @@ def _open(tx: Tx, signal: Row[Any], graph: Graph) -> str:
         **counts,
         **times,
     }
-    tx.conn.execute(insert(INCIDENT).values(**row))
+    add(tx.conn, INCIDENT, row)
     tx.record("incident.opened", told, incident)
     return incident
 
@@ -219,7 +219,7 @@ def _reopen(tx: Tx, row: Row[Any], signal: Row[Any]) -> str:
 
 
 def _change(tx: Tx, incident: str, **values: Any) -> None:
-    tx.conn.execute(update(INCIDENT).where(INCIDENT.c.id == incident).values(**values, changed_at=tx.now))
+    change(tx.conn, INCIDENT, incident, {**values, "changed_at": tx.now})
 
 
 def _count(conn: Connection, kept: Table, incident: str) -> int:
@@ -277,9 +277,7 @@ def _damped(placed: Placed, row: Row[Any], rules: Placement) -> Placed:
 def _settled(tx: Tx, row: Row[Any], placed: Placed) -> Placed:
     if placed.how == "grace":
         return placed
-    tx.conn.execute(
-        update(SIGNAL).where(SIGNAL.c.fingerprint == row.fingerprint).values(incident=placed.incident)
-    )
+    change(tx.conn, SIGNAL, row.fingerprint, {"incident": placed.incident})
     if placed.incident is not None:
         told = {"signal": row.fingerprint, "how": placed.how, "summary": row.summary}
         tx.record("incident.signal", told, placed.incident)
@@ -295,9 +293,7 @@ def _cleared(tx: Tx, signal: Signal, known: Row[Any] | None) -> Placed:
 
 
 def _clear(tx: Tx, row: Row[Any], why: str) -> None:
-    tx.conn.execute(
-        update(SIGNAL).where(SIGNAL.c.fingerprint == row.fingerprint).values(state="cleared", at=tx.now)
-    )
+    change(tx.conn, SIGNAL, row.fingerprint, {"state": "cleared", "at": tx.now})
     if row.incident is not None:
         tx.record(
             "incident.signal", {"signal": row.fingerprint, "how": "cleared", "summary": why}, row.incident

@@ -11,7 +11,7 @@ from actuators.base import Result
 from daemon.model.domain import State
 from daemon.model.plan import Plan
 from daemon.store.store import Tx
-from daemon.store.tables import APPROVAL, ATTEMPT, INCIDENT
+from daemon.store.tables import APPROVAL, ATTEMPT, INCIDENT, change
 
 _BY_ID = select(INCIDENT).where(INCIDENT.c.id == bindparam("incident"))
 """Built once, as everything that each step asks: building a statement costs more than running it."""
@@ -76,10 +76,7 @@ def move(
     values |= {"state": state.value, "changed_at": tx.now}
     if reason:
         values["reason"] = reason
-    moved = (
-        update(INCIDENT).where(INCIDENT.c.id == incident, INCIDENT.c.state != State.RESOLVED).values(**values)
-    )
-    if tx.conn.execute(moved).rowcount == 0:
+    if not change(tx.conn, INCIDENT, incident, values, unless=State.RESOLVED):
         return
     shown: dict[str, Any] = {
         name: values[name]

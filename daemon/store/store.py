@@ -28,12 +28,10 @@ class Tx:
         self.conn = conn
         self.clock = clock
         self.now = clock.wall()
-        self._head: tuple[int, str] | None = None
 
     def record(self, kind: str, payload: Mapping[str, Any], incident: str | None = None) -> int:
         """Append a fact to the journal; gives its sequence number."""
-        self._head = journal.append(self.conn, self.now, kind, payload, incident, self._head)
-        return self._head[0]
+        return journal.append(self.conn, self.now, kind, payload, incident)
 
 
 class Store:

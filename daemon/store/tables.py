@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, Column, Connection, Index, Table
+from sqlalchemy import JSON, Column, Connection, Index, Table, Update, bindparam, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlmodel import Field, SQLModel
+
+
+def add(conn: Connection, into: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row; one of the same primary key is an IntegrityError."""
+    conn.execute(_insert(into), dict(row))
+
+
+@cache
+def _insert(into: Table) -> Insert:
+    return insert(into)
 
 
 def put(conn: Connection, into: Table, row: Mapping[str, Any]) -> None:
@@ -24,6 +34,21 @@ def _upsert(into: Table, columns: tuple[str, ...]) -> Insert:
     return fresh.on_conflict_do_update(
         index_elements=keys, set_={name: fresh.excluded[name] for name in columns if name not in keys}
     )
+
+
+def change(conn: Connection, what: Table, key: str, values: Mapping[str, Any], unless: str = "") -> bool:
+    """Change the row of that primary key, but not one whose `state` is `unless`; False when there was none to change."""
+    changed = {f"new_{name}": value for name, value in values.items()}
+    done = conn.execute(_update(what, tuple(values), unless), {"of": key, **changed})
+    return bool(done.rowcount)
+
+
+@cache
+def _update(what: Table, columns: tuple[str, ...], unless: str) -> Update:
+    (key,) = what.primary_key
+    fresh = {name: bindparam(f"new_{name}", type_=what.c[name].type) for name in columns}
+    found = update(what).where(key == bindparam("of")).values(fresh)
+    return found.where(what.c.state != unless) if unless else found
 
 
 class Journal(SQLModel, table=True):
